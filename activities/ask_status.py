@@ -26,7 +26,7 @@ from ackbridge.contracts.steps import (
     StepFailure,
 )
 from ackbridge.stats.counters import Count
-from activities.support.counters import count, count_cycle_ends, counting_failures
+from activities.support.counters import count, count_silence, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import worker_shuts_down
 from activities.support.provider_http import (
@@ -89,7 +89,7 @@ class AskStatus:
         count(self._deps, step.request, Count.STATUS_ANSWERED)
         asked = _asked(reply) if reply is not None else Asked()
         if step.silence is not None and asked.message is None:
-            count_cycle_ends(self._deps, step.request, [step.silence])
+            await count_silence(self._deps, step.request, step.silence)
         return asked
 
     @activity.defn(name=names.POLL)

@@ -126,6 +126,8 @@ class Observe:
         now = self._deps.clock()
         health: Count | None = None
         if rules.is_probe_due(step.breaker, state.probed_at, now):
+            # It may take nearly as long as a heartbeat may be missing.
+            activity.heartbeat(state)
             health = await probe(self._deps, integration)
             if health is not None:
                 self._deps.counters.count(step.provider, WHOLE_PROVIDER, health)

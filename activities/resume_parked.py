@@ -40,6 +40,9 @@ OUTAGE_REASONS = ("breaker_open", "not_sent", "no_receipt", "no_response")
 
 CONCURRENCY = 50
 
+MAX_TRIED = 100
+"""Parked calls that are remembered as probes, so that the next one is another."""
+
 BREAKER = "the breaker"
 """Who requests these batches."""
 
@@ -96,6 +99,7 @@ class ParkedProbes:
         self._ledger = ledger
         self._step = step
         self._chosen_at: dict[str, datetime] = {}
+        self._chosen: set[str] = set()
 
     async def send(self, state: MonitorState, now: datetime) -> None:
         """Resume the oldest call of every operation that has had no outcome for two intervals."""
@@ -129,8 +133,19 @@ class ParkedProbes:
                 parked_since=breaker.opened_at,
                 quarantined=False,
             )
-            chosen += [one.call_id for one in await self._ledger.batches.parked(selection, 1)]
+            chosen += await self._next(selection)
         return chosen
+
+    async def _next(self, selection: ParkedSelection) -> list[str]:
+        """The oldest one that was not chosen: others may have been terminated, or not be sent."""
+        oldest = await self._ledger.batches.parked(selection, len(self._chosen) + 1)
+        untried = [one.call_id for one in oldest if one.call_id not in self._chosen]
+        if not untried or len(self._chosen) >= MAX_TRIED:
+            # From the beginning.
+            self._chosen.clear()
+            untried = [one.call_id for one in oldest]
+        self._chosen.update(untried[:1])
+        return untried[:1]
 
 
 def _probed(step: ObserveStep) -> dict[str, BreakerStatus]:

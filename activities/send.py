@@ -47,6 +47,7 @@ from activities.support.counters import (
     count_cycle_ends,
     count_failed_send,
     count_receipt,
+    count_silence,
     counting_failures,
 )
 from activities.support.dependencies import Dependencies
@@ -174,6 +175,8 @@ class Send:
             return await self._send_leased(step)
         except Exception as error:
             found = _classify(error)
+            # What the breaker counts depends on when it has changed.
+            await self._deps.snapshots.snapshot(step.request.provider)
             count_failed_send(self._deps, step, found, started_at)
             made = _attempts_made(step)
             number = activity.info().attempt if step.missing else step.tried + made
@@ -392,7 +395,7 @@ class InboxReader:
         with counting_failures(self._deps, step.request), classified_errors():
             found = await self._look(step.request, step.references, step.seen)
         if step.silence is not None and not found.messages:
-            count_cycle_ends(self._deps, step.request, [step.silence])
+            await count_silence(self._deps, step.request, step.silence)
         return found
 
     async def after_receipt(self, request: CallRequest, reference: str | None) -> InboxMessages:

@@ -706,7 +706,8 @@ class HealthSpec(FilePart):
     """Starts with `/`; not a template."""
     every: Positive = timedelta(seconds=30)
     """How often it is sent; every `breaker.probe_every` while the breaker is half open."""
-    timeout: Positive = timedelta(seconds=5)
+    timeout: Annotated[Positive, Field(le=timedelta(seconds=20))] = timedelta(seconds=5)
+    """At most 20 s: the breaker is evaluated between health requests."""
 
 
 class ReprocessSchedule(FilePart):

@@ -169,6 +169,9 @@ class BreakerCounts(Wire):
         failed: calls with an attempt that was not answered, or with a 5xx.
         responded: calls whose response, or failure, the provider reported.
         silent: calls whose response did not arrive in time.
+        heard: as `responded`, but counted when their silence would have been.
+        failed_overtaken, silent_overtaken: those of the failed and the silent ones that were sent
+            before a call that was answered: they are not the last ones in a row.
         healthy, unhealthy, unclear: health requests, by result; unclear ones say neither.
     """
 
@@ -179,6 +182,14 @@ class BreakerCounts(Wire):
     healthy: int = 0
     unhealthy: int = 0
     unclear: int = 0
+    heard: int = 0
+    failed_overtaken: int = 0
+    silent_overtaken: int = 0
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything has happened: what is heard has happened before."""
+        return self.model_copy(update={"heard": 0}) != NO_COUNTS
 
     def __add__(self, other: BreakerCounts) -> BreakerCounts:
         return self._combined(other, 1)
@@ -218,7 +229,8 @@ class BreakerWindow(Wire):
     Attributes:
         counted: of the policy's window, oldest first.
         total: since the change of state.
-        failed_streak, silent_streak: failures since the last report that contained a success.
+        failed_streak, silent_streak: failures since the last report that contained a success, of
+            calls that none was sent after that was answered.
     """
 
     counted: tuple[WindowBucket, ...] = ()
@@ -244,9 +256,17 @@ class BreakerWindow(Wire):
         return BreakerWindow(
             counted=tuple(kept),
             total=self.total + counts,
-            failed_streak=0 if counts.answered else self.failed_streak + counts.failed,
-            silent_streak=0 if counts.responded else self.silent_streak + counts.silent,
+            failed_streak=_streak(
+                self.failed_streak, counts.answered, counts.failed - counts.failed_overtaken
+            ),
+            silent_streak=_streak(
+                self.silent_streak, counts.responded, counts.silent - counts.silent_overtaken
+            ),
         )
+
+
+def _streak(before: int, successes: int, failures: int) -> int:
+    return 0 if successes else before + max(failures, 0)
 
 
 class OperationMonitor(Wire):

@@ -63,12 +63,14 @@ class CycleEnd(Wire):
         after: since its sending; None where it was sent several times.
         sent_at: when it was sent last.
         again: the breaker has counted such an end of this call before.
+        due: of a reported failure, when the deadline passes; None: none was running.
     """
 
     silent: bool
     after: timedelta | None = None
     sent_at: AwareDatetime | None = None
     again: bool = False
+    due: AwareDatetime | None = None
 
 
 class SendStep(Wire):
@@ -242,6 +244,7 @@ class RecordStep(Wire):
         was_parked: the ledger lists it as parked, and has to remove it.
         took: since the sending; None where it was sent several times.
         overdue: the response came after the deadline of its plan.
+        due: when the deadline passes; None: none was running.
         taken_back: the timeouts of this cycle that the statistics have counted by mistake.
         ended: cycles that ended without a response, each reported once.
         acknowledges: whether this activity may also acknowledge the success.
@@ -256,6 +259,7 @@ class RecordStep(Wire):
     was_parked: bool = False
     took: timedelta | None = None
     overdue: bool = False
+    due: AwareDatetime | None = None
     taken_back: tuple[timedelta, ...] = ()
     ended: tuple[CycleEnd, ...] = ()
     acknowledges: bool = False

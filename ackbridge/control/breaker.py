@@ -155,6 +155,9 @@ def breaker_counts(counts: Mapping[Count, int]) -> BreakerCounts:
         failed=counts.get(Count.CALLS_FAILED, 0),
         responded=counts.get(Count.CALLS_RESPONDED, 0),
         silent=counts.get(Count.CALLS_SILENT, 0),
+        heard=counts.get(Count.CALLS_HEARD, 0),
+        failed_overtaken=counts.get(Count.CALLS_FAILED_OVERTAKEN, 0),
+        silent_overtaken=counts.get(Count.CALLS_SILENT_OVERTAKEN, 0),
     )
 
 
@@ -241,7 +244,7 @@ def _evaluate_operation(
         counts = counts.model_copy(update={"silent": 0})
     window = (rules.policy or BreakerPolicy()).window
     evidence = monitor.evidence.with_counts(counts, now, window)
-    after, trip = next_status(rules.policy, before, evidence, now)
+    after, trip = next_status(rules.policy, before, evidence, counts, now)
     extends = trip is not None and trip.is_silence and can_extend and _is_closed(before)
     if extends and trip is not None:
         reason = f"{trip.reason}: slower, or silent? its calls wait longer until that is known"
@@ -251,7 +254,7 @@ def _evaluate_operation(
         after, trip = before.model_copy(update=changed), None
     has_recovered = _is_closed(after) and not _is_closed(before) and before.forced_by is None
     is_reset = after.state is not before.state or extends
-    used_at = now if counts != NO_COUNTS else monitor.used_at
+    used_at = now if counts.has_news else monitor.used_at
     is_recent = used_at is not None and now - used_at <= IN_USE_FOR
     return _Evaluated(
         before=before,
@@ -262,16 +265,23 @@ def _evaluate_operation(
             marks=dict(reports),
             used_at=used_at,
         ),
-        is_in_use=is_recent or bool(reports) or not _is_closed(after),
+        is_in_use=is_recent or bool(reports),
         trip=trip,
         extends=extends or (has_recovered and before.for_silence),
     )
 
 
 def next_status(
-    policy: BreakerPolicy | None, breaker: BreakerStatus, evidence: BreakerWindow, now: datetime
+    policy: BreakerPolicy | None,
+    breaker: BreakerStatus,
+    evidence: BreakerWindow,
+    new: BreakerCounts,
+    now: datetime,
 ) -> tuple[BreakerStatus, _Trip | None]:
     """The next status of an operation's breaker, the same object if it does not change.
+
+    Args:
+        new: what has been added to the evidence just now.
 
     Returns:
         Also why it opens, if it does.
@@ -283,7 +293,7 @@ def next_status(
     if breaker.state is BreakerState.OPEN:
         return _after_pause(policy, breaker, now, has_health=False), None
     if breaker.state is BreakerState.CLOSED:
-        trip = _trip_reason(policy, breaker, evidence)
+        trip = _trip_reason(policy, breaker, evidence, new)
         if trip is None:
             return _after_probation(policy, breaker, evidence.total, now), None
         return _opened(policy, breaker, trip, now), trip
@@ -356,17 +366,24 @@ def _after_successes(
 
 
 def _trip_reason(
-    policy: BreakerPolicy, breaker: BreakerStatus, evidence: BreakerWindow
+    policy: BreakerPolicy, breaker: BreakerStatus, evidence: BreakerWindow, new: BreakerCounts
 ) -> _Trip | None:
-    """Why the breaker should open; after a recovery the thresholds are lower."""
+    """Why the breaker should open; after a recovery the thresholds are lower.
+
+    Calls that fail open it, and not answers that leave the window before failures of their time.
+    """
     on_ramp = breaker.step is not None
     min_volume = min(policy.probes, policy.min_volume) if on_ramp else policy.min_volume
     max_streak = min(policy.probes, policy.consecutive) if on_ramp else policy.consecutive
     recent = evidence.recent
-    for failures, successes, streak, what, is_silence in (
-        (recent.failed, recent.answered, evidence.failed_streak, "calls failed", False),
-        (recent.silent, recent.responded, evidence.silent_streak, "calls timed out", True),
+    # Those that were sent at the time of the silent ones, or as many as are answered now.
+    heard = max(recent.heard, recent.responded)
+    for is_news, failures, successes, streak, what, is_silence in (
+        (new.failed, recent.failed, recent.answered, evidence.failed_streak, "calls failed", False),
+        (new.silent, recent.silent, heard, evidence.silent_streak, "calls timed out", True),
     ):
+        if not is_news:
+            continue
         total = failures + successes
         if total >= min_volume and _exceeds(failures, total, policy.error_rate):
             within = _seconds(policy.window)
@@ -474,6 +491,9 @@ def _after_probes(
         reason = "probing with single sends too: the health request succeeds"
     elif counts.unclear:
         reason = "probing with single sends: the health request gives no clear result"
+    elif counts.unhealthy and now - breaker.since >= policy.pause(breaker.openings):
+        # The health page may be all that is broken by now.
+        reason = "probing with single sends too: the health request still fails"
     else:
         return breaker
     return breaker.model_copy(update={"trickle": True, "reason": reason})

@@ -54,6 +54,10 @@ class Count(StrEnum):
     CALLS_FAILED = "calls_failed"  # an attempt was not answered, or with a 5xx
     CALLS_RESPONDED = "calls_responded"  # a response was recorded, or a failure reported
     CALLS_SILENT = "calls_silent"  # a deadline passed without either
+    CALLS_HEARD = "calls_heard"  # CALLS_RESPONDED once more, when the call's deadline is over
+    # Those of CALLS_FAILED and CALLS_SILENT that were sent before a call that was answered
+    CALLS_FAILED_OVERTAKEN = "calls_failed_overtaken"
+    CALLS_SILENT_OVERTAKEN = "calls_silent_overtaken"
     # The ledger unavailable, a secret missing, a request that cannot be built
     OWN_ERRORS = "ours"
 
@@ -183,12 +187,31 @@ class StatsBucket:
     stats: OperationStats
 
 
+class SendingOrder:
+    """Which calls were sent before others that were answered, as far as this process knows."""
+
+    def __init__(self) -> None:
+        self._answered: dict[tuple[str, str, Count], datetime] = {}
+
+    def answered(self, provider: str, operation: str, what: Count, sent_at: datetime) -> None:
+        """A call that was sent at this time was answered."""
+        key = (provider, operation, what)
+        self._answered[key] = max(sent_at, self._answered.get(key, sent_at))
+
+    def is_overtaken(self, provider: str, operation: str, what: Count, sent_at: datetime) -> bool:
+        """Whether a call that was sent later was answered; `what` is that success."""
+        last = self._answered.get((provider, operation, what))
+        return last is not None and sent_at < last
+
+
 class Counters:
     """The statistics of this process, for the thread of the event loop; `worker` is unique."""
 
     def __init__(self) -> None:
         self.worker = uuid4().hex
         self.quotas = QuotaMeter()
+        self.order = SendingOrder()
+        self._later: dict[tuple[str, str, Count], dict[int, int]] = {}
         self._pending: dict[tuple[str, str], OperationStats] = {}
         self._gathered: dict[tuple[str, str], OperationStats] = {}
         self._open: dict[tuple[str, str, timedelta], StatsBucket] = {}
@@ -196,6 +219,12 @@ class Counters:
 
     def count(self, provider: str, operation: str, what: Count, times: int = 1) -> None:
         self._pending_of(provider, operation).counts[what] += times
+
+    def count_at(self, provider: str, operation: str, what: Count, at: datetime) -> None:
+        """Count at a time to come; what this process has not counted by its end is lost."""
+        of_kind = self._later.setdefault((provider, operation, what), {})
+        second = int(at.timestamp())
+        of_kind[second] = of_kind.get(second, 0) + 1
 
     def time(
         self, provider: str, operation: str, name: Timing, took: timedelta, weight: int = 1
@@ -209,6 +238,7 @@ class Counters:
         A later report of a bucket replaces the earlier one. Buckets that could not be reported for
         longer than they would be kept are dropped. What has no provider is in `totals` only.
         """
+        self._count_due(now)
         for (provider, operation), fresh in self._pending.items():
             for resolution in RESOLUTIONS if provider else ():
                 self._add(provider, operation, resolution, fresh, now)
@@ -229,6 +259,11 @@ class Counters:
             for key, stats in part.items():
                 totals.setdefault(key, OperationStats()).merge(stats)
         return totals
+
+    def _count_due(self, now: datetime) -> None:
+        for (provider, operation, what), of_kind in self._later.items():
+            for second in [one for one in of_kind if one <= now.timestamp()]:
+                self.count(provider, operation, what, of_kind.pop(second))
 
     def _pending_of(self, provider: str, operation: str) -> OperationStats:
         key = (provider, operation)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from temporalio.exceptions import ApplicationError
 
@@ -24,6 +25,9 @@ _PROVIDER_FAILURES = frozenset(
         StepFailure.ACKNOWLEDGEMENT_REFUSED,
     }
 )
+HEARD_WITHIN: Final = timedelta(hours=1)
+"""Longer deadlines are not remembered: their responses count as heard at once."""
+
 _INVALID = StepFailure.INVALID_REQUEST
 _OUR_FAILURES = frozenset({StepFailure.UNAVAILABLE, StepFailure.MISSING})
 
@@ -63,6 +67,7 @@ def count(deps: Dependencies, request: CallRequest, what: Count, times: int = 1)
 def count_receipt(deps: Dependencies, step: SendStep, sent: Sent) -> None:
     request = step.request
     count(deps, request, Count.RECEIPTS)
+    deps.counters.order.answered(*_named(request), Count.CALLS_ANSWERED, sent.sent_at)
     if not step.answered:
         count(deps, request, Count.CALLS_ANSWERED)
     duration = sent.receipt_at - sent.sent_at
@@ -78,6 +83,7 @@ def count_failed_send(
         return
     if error.kind in (StepFailure.REFUSED, StepFailure.UNREADABLE):
         count(deps, request, Count.REFUSED)
+        deps.counters.order.answered(*_named(request), Count.CALLS_ANSWERED, started_at)
         if not step.answered:
             count(deps, request, Count.CALLS_ANSWERED)
     elif error.kind is not StepFailure.NO_RECEIPT:
@@ -88,6 +94,8 @@ def count_failed_send(
         count(deps, request, Count.UNANSWERED)
         if not step.failed and _is_judged(deps, request, started_at):
             count(deps, request, Count.CALLS_FAILED)
+            if deps.counters.order.is_overtaken(*_named(request), Count.CALLS_ANSWERED, started_at):
+                count(deps, request, Count.CALLS_FAILED_OVERTAKEN)
 
 
 def _is_judged(deps: Dependencies, request: CallRequest, sent_at: datetime | None) -> bool:
@@ -103,7 +111,7 @@ def count_response(deps: Dependencies, step: RecordStep) -> None:
     if step.outcome.forced is not None:
         return
     count(deps, request, Count.ANSWERS)
-    count(deps, request, Count.CALLS_RESPONDED)
+    _count_responded(deps, request, step.outcome.timings.sent_at, step.due)
     if step.outcome.late:
         count(deps, request, Count.LATE)
     if step.took is None:
@@ -113,6 +121,12 @@ def count_response(deps: Dependencies, step: RecordStep) -> None:
         counters.time(request.provider, request.operation, name, step.took)
     for waited in step.taken_back:
         counters.time(request.provider, request.operation, Timing.SILENCE, waited, -1)
+
+
+async def count_silence(deps: Dependencies, request: CallRequest, silence: CycleEnd) -> None:
+    """Count a silence when it happens, by the breaker as it is now."""
+    await deps.snapshots.snapshot(request.provider)
+    count_cycle_ends(deps, request, [silence])
 
 
 def count_cycle_ends(deps: Dependencies, request: CallRequest, ends: Iterable[CycleEnd]) -> None:
@@ -125,6 +139,27 @@ def count_cycle_ends(deps: Dependencies, request: CallRequest, ends: Iterable[Cy
         if end.again:
             continue
         if not end.silent:
-            count(deps, request, Count.CALLS_RESPONDED)
+            _count_responded(deps, request, end.sent_at, end.due)
         elif _is_judged(deps, request, end.sent_at):
             count(deps, request, Count.CALLS_SILENT)
+            if end.sent_at is not None and deps.counters.order.is_overtaken(
+                *_named(request), Count.CALLS_RESPONDED, end.sent_at
+            ):
+                count(deps, request, Count.CALLS_SILENT_OVERTAKEN)
+
+
+def _count_responded(
+    deps: Dependencies, request: CallRequest, sent_at: datetime | None, due: datetime | None
+) -> None:
+    """Count a response for the breaker, now and beside the silences of its time."""
+    count(deps, request, Count.CALLS_RESPONDED)
+    if sent_at is not None:
+        deps.counters.order.answered(*_named(request), Count.CALLS_RESPONDED, sent_at)
+    now = deps.clock()
+    is_remembered = due is not None and due <= now + HEARD_WITHIN
+    at = due if due is not None and is_remembered else now
+    deps.counters.count_at(*_named(request), Count.CALLS_HEARD, at)
+
+
+def _named(request: CallRequest) -> tuple[str, str]:
+    return request.provider, request.operation

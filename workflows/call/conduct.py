@@ -48,6 +48,10 @@ FIRST_RECHECK = timedelta(seconds=30)
 LONGEST_RECHECK = timedelta(hours=1)
 """How often a call that is parked because its provider's control could not be read looks again."""
 
+BUSY_AFTER = timedelta(seconds=1)
+"""A workflow that is told of a deadline so much later is busy: answers may be on their way to
+it, so that a silence counts only with what follows the look for them."""
+
 PARK_UNKNOWN = "unknown"
 """In `Plan.park`: every end with unknown effect."""
 
@@ -201,7 +205,8 @@ class Conduct:
             if not isinstance(result, TimedOut):
                 return result
             self._has_looked = False
-            await self._look(cycle)
+            is_busy = self._host.now() - (self._state.deadline or deadline) >= BUSY_AFTER
+            await self._look(None if is_busy else cycle)
             looked_at = self._host.now()
             result = await self._messages.drain()
             # An extension has moved the deadline, which has passed by now.

@@ -223,10 +223,18 @@ class Cycles:
         if end.after is not None:
             cycle.timeouts = (*cycle.timeouts, end.after)
 
-    def fail(self, cycle: Cycle, at: datetime) -> None:
-        """The provider has reported a failure."""
+    def fail(
+        self, cycle: Cycle, at: datetime, sent_at: datetime | None, due: datetime | None
+    ) -> None:
+        """The provider has reported a failure; `due`: as in `CycleEnd`."""
         cycle.report_failure()
-        end = CycleEnd(silent=False, after=cycle.elapsed(at), again=self.counted.responded)
+        end = CycleEnd(
+            silent=False,
+            after=cycle.elapsed(at),
+            sent_at=sent_at,
+            again=self.counted.responded,
+            due=due,
+        )
         self._ended.append(end)
         self.count(responded=True)
 

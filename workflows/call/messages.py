@@ -126,7 +126,7 @@ class MessageHandler:
         if is_late and not self._accepts_late(message):
             cycle.complete()
             return None
-        previous_stage = state.stage
+        previous_stage, due = state.stage, state.response_due
         state.enter(Stage.CAPTURING)
         if self._plan.result is not None and not is_forced:
             try:
@@ -150,6 +150,7 @@ class MessageHandler:
                 was_parked=state.parked_times > 0,
                 took=took,
                 overdue=took is not None and took > (state.awaited or self._plan.deadline),
+                due=due,
                 taken_back=cycle.timeouts if took is not None else (),
                 ended=state.cycles.take_ended(),
                 acknowledges=combines and self._plan.poll is None,
@@ -267,7 +268,8 @@ class MessageHandler:
         if is_late:
             cycle.report_failure()
         else:
-            state.cycles.fail(cycle, state.arrived_at(message, cycle))
+            arrived_at, sent_at = state.arrived_at(message, cycle), state.timings.sent_at
+            state.cycles.fail(cycle, arrived_at, sent_at, state.response_due)
         if state.stage is not Stage.PARKED:
             # A late failure of another cycle does not end the round of this one.
             is_other = is_late and state.stage in (Stage.SENDING, Stage.AWAITING_RESPONSE)

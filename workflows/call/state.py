@@ -505,6 +505,11 @@ class CallState:
         if delay is not None:
             self.ask_from = max(self._host.now() + delay, self.ask_from or self._host.now())
 
+    @property
+    def response_due(self) -> datetime | None:
+        """When the deadline of the response passes, if one is running."""
+        return self.deadline if self.stage is Stage.AWAITING_RESPONSE else None
+
     def stop_waiting(self) -> None:
         """Clear the deadline."""
         self.deadline = self.deadline_reason = None

@@ -57,7 +57,7 @@ def counts(observed: OperationStats) -> dict[str, int]:
     return {
         str(what): count
         for what, count in observed.counts.items()
-        if count and what not in OF_THE_BREAKER
+        if count and what not in OF_THE_BREAKER and what not in IN_ORDER
     }
 
 
@@ -67,6 +67,9 @@ OF_THE_BREAKER = {
     Count.CALLS_RESPONDED: "responded",
     Count.CALLS_SILENT: "silent",
 }
+
+
+IN_ORDER = {Count.CALLS_HEARD, Count.CALLS_FAILED_OVERTAKEN, Count.CALLS_SILENT_OVERTAKEN}
 
 
 async def judged(of: World) -> dict[str, int]:
@@ -182,6 +185,38 @@ async def test_failures_of_requests_sent_before_a_change_do_not_count(world: Wor
         end = CycleEnd(silent=True, after=timedelta(seconds=30), sent_at=sent_at)
         count_cycle_ends(of.deps, of.request(), [end])
     assert await judged(of) == {"silent": 1}
+
+
+async def test_a_silence_is_judged_by_the_breaker_as_it_is_now(world: World) -> None:
+    """Also where no call has asked for that since the breaker has changed."""
+    of = controlled(world, breaker=CLOSED.model_copy(update={"judged_from": NOW}))
+    silence = CycleEnd(silent=True, sent_at=NOW - timedelta(seconds=30))
+    look = LookStep(request=of.request(), silence=silence)
+    await attempt().run(InboxReader(of.deps).look_inbox, look)
+    assert await judged(of) == {}
+
+
+async def test_what_was_sent_before_an_answered_call_is_not_the_last_in_a_row(
+    world: World,
+) -> None:
+    """And a response counts once more at its deadline, beside the silences of its time."""
+    before, due = NOW - timedelta(seconds=30), NOW - timedelta(seconds=1)
+    sent = outcome(world, timings=Timings(started_at=before, sent_at=before))
+    await record(world, record_step(world, outcome=sent, due=due))
+    for sent_at in (before - timedelta(seconds=1), NOW):
+        end = CycleEnd(silent=True, sent_at=sent_at)
+        count_cycle_ends(world.deps, world.request(), [end])
+    observed = await counted(world)
+    assert await judged(world) == {"responded": 1, "silent": 2}
+    assert (observed[Count.CALLS_HEARD], observed[Count.CALLS_SILENT_OVERTAKEN]) == (1, 1)
+    world.deps.counters.order.answered("acme", "order", Count.CALLS_ANSWERED, due)
+    for later, overtaken in ((due, 0), (NOW + timedelta(seconds=1), 1)):
+        world.deps.counters.order.answered("acme", "order", Count.CALLS_ANSWERED, later)
+        world.script.says({}, 503)
+        await failed(
+            attempt().run(Send(world.deps).send, SendStep(request=world.request(), cycle=1))
+        )
+        assert (await counted(world))[Count.CALLS_FAILED_OVERTAKEN] == overtaken
 
 
 @pytest.mark.parametrize("state", BreakerState)

@@ -260,6 +260,19 @@ def test_operations_out_of_use_have_no_say() -> None:
     assert driven.provider.state is BreakerState.OPEN
 
 
+def test_an_operation_that_has_failed_and_is_not_used_has_no_say() -> None:
+    """Not even though its breaker stays half open until its next calls."""
+    driven = Driven()
+    driven.tick(1, order=answered(1), quote=answered(1), refund=answered(1))
+    driven.tick(1, refund=failed(10))
+    driven.tick(31, order=answered(1), quote=answered(1))
+    driven.tick(16 * 60, order=answered(1), quote=answered(1))
+    assert driven.state("refund") is BreakerState.HALF_OPEN
+    driven.tick(2, order=failed(10), quote=answered(1))
+    assert driven.state("order") is BreakerState.OPEN
+    assert driven.provider.is_unrestricted
+
+
 def test_health_closes_only_the_provider() -> None:
     """The operation is still probed with single sends."""
     driven = Driven(has_health=True)
@@ -282,12 +295,24 @@ def test_a_failing_health_request_costs_no_pause() -> None:
     driven = Driven(has_health=True)
     driven.tick(1, order=failed(10))
     driven.tick(30)
-    for _ in range(100):
+    for _ in range(5):
         driven.tick(5, Count.UNHEALTHY)
     assert driven.provider.state is BreakerState.HALF_OPEN
     assert send_rate(POLICY, driven.provider, None) == 0
     driven.tick(5, Count.HEALTHY)
     assert send_rate(POLICY, driven.provider, None) == 0.2
+
+
+def test_a_broken_health_page_keeps_no_calls_back_for_ever() -> None:
+    """After as long as the pause was, single sends show whether the provider is well again."""
+    driven = Driven(has_health=True)
+    driven.tick(1, order=failed(10))
+    driven.tick(30)
+    for _ in range(6):
+        driven.tick(5, Count.UNHEALTHY)
+    assert send_rate(POLICY, driven.provider, None) == 0.2
+    driven.tick(15, Count.UNHEALTHY, order=answered(3))
+    assert driven.provider.state is driven.state("order") is BreakerState.CLOSED
 
 
 def test_unclear_health_requests_are_replaced_by_single_sends() -> None:

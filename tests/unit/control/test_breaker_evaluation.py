@@ -25,7 +25,7 @@ from ackbridge.control.breaker import (
     evaluate,
     new_counts,
 )
-from ackbridge.stats.counters import Count
+from ackbridge.stats.counters import FINE, Count, Counters
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -54,7 +54,61 @@ def test_what_counts_for_the_breaker() -> None:
         failed=counts[Count.CALLS_FAILED],
         responded=counts[Count.CALLS_RESPONDED],
         silent=counts[Count.CALLS_SILENT],
+        heard=counts[Count.CALLS_HEARD],
+        failed_overtaken=counts[Count.CALLS_FAILED_OVERTAKEN],
+        silent_overtaken=counts[Count.CALLS_SILENT_OVERTAKEN],
     )
+
+
+class Burst:
+    """A worker whose calls are all sent within a second, and then no more; some are silent."""
+
+    DEADLINE = 30 * SECOND
+
+    def __init__(self, calls: int, silent_every: int) -> None:
+        self._counters, self._now = Counters(), AT
+        self._buckets: dict[datetime, Mapping[Count, int]] = {}
+        self._monitor = MonitorState()
+        self._last: BreakerEvaluation | None = None
+        sent = {AT + SECOND * number / calls: number % silent_every for number in range(calls)}
+        for sent_at, is_answered in sent.items():
+            if is_answered:
+                self._responded(sent_at)
+        self.states = [self._next() for _ in range(16)]
+        for sent_at, is_answered in sent.items():
+            if not is_answered:
+                self._silent(sent_at)
+        self.states += [self._next() for _ in range(20)]
+
+    def _responded(self, sent_at: datetime) -> None:
+        self._counters.count("acme", "order", Count.CALLS_RESPONDED)
+        self._counters.order.answered("acme", "order", Count.CALLS_RESPONDED, sent_at)
+        due = sent_at + self.DEADLINE
+        self._counters.count_at("acme", "order", Count.CALLS_HEARD, due)
+
+    def _silent(self, sent_at: datetime) -> None:
+        self._counters.count("acme", "order", Count.CALLS_SILENT)
+        if self._counters.order.is_overtaken("acme", "order", Count.CALLS_RESPONDED, sent_at):
+            self._counters.count("acme", "order", Count.CALLS_SILENT_OVERTAKEN)
+
+    def _next(self) -> BreakerState:
+        """Report and evaluate, two seconds later."""
+        self._now += 2 * SECOND
+        fine = (one for one in self._counters.gather(self._now) if one.width == FINE.width)
+        self._buckets |= {one.begin: dict(one.stats.counts) for one in fine}
+        begun = self._now - 40 * SECOND
+        found = [(at, "order", one) for at, one in self._buckets.items() if at >= begun]
+        reports = counts_by_report(found)
+        self._last = evaluated(self._monitor, reports, self._now, self._last)
+        self._monitor = self._last.monitor
+        return self._last.breaker.state
+
+
+def test_silences_of_a_burst_are_compared_with_its_answers() -> None:
+    """They come at the deadline, when all the others were answered long ago."""
+    for calls in (100, 1000):
+        assert set(Burst(calls, silent_every=8).states) == {BreakerState.CLOSED}
+    assert BreakerState.OPEN in Burst(100, silent_every=1).states, "all of them are silent"
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), max_size=20))

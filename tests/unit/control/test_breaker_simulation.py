@@ -163,7 +163,7 @@ def test_a_broken_provider_gets_few_sends_until_it_recovers() -> None:
     run = simulate(during(100, 220, "broken"), seconds=600)
     assert run.states[0] == (102, "open", run.states[0][2])
     broken = [second for second in run.provider.asked if 103 <= second < 220]
-    assert broken == []
+    assert len(broken) <= 4, "single sends, because the health request fails for long"
     # Each pause is longer, so it may take as long again as it was away, and not more.
     closed = run.when(BreakerState.CLOSED)
     assert len(closed) == 1

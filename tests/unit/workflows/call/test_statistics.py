@@ -55,6 +55,7 @@ async def test_a_response_reports_its_duration() -> None:
     await host.protocol.run()
     step = recorded(host)
     assert (step.took, step.overdue, step.taken_back) == (seconds(4), False, ())
+    assert step.due == START + seconds(30)
     assert ends(host) == []
 
 
@@ -74,7 +75,9 @@ async def test_timeouts_and_failures_are_reported_once() -> None:
     host = SimulatedHost(plan(), send=[sent("r-1"), sent("r-2")])
     said(host, 37, failure)
     await host.protocol.run()
-    assert ends(host) == [silence(seconds(30)), CycleEnd(silent=False, after=seconds(7))]
+    sent_at, due = START + seconds(30), START + seconds(60)
+    failed = CycleEnd(silent=False, after=seconds(7), sent_at=sent_at, due=due)
+    assert ends(host) == [silence(seconds(30)), failed]
     steps = [name for name, step in host.performed if getattr(step, "silence", None)]
     assert steps == [names.LOOK_INBOX], "before the next request, not with it"
     assert set(names_of(host)) <= {
@@ -105,6 +108,7 @@ async def test_a_late_answer_of_a_parked_call_counts() -> None:
     await host.protocol.run()
     step = recorded(host)
     assert (step.took, step.taken_back) == (seconds(5000), (seconds(30),))
+    assert step.due is None
 
 
 async def test_an_extended_answer_is_overdue() -> None:
