@@ -374,7 +374,7 @@ def test_check_reads_examples(tmp_path: Path) -> None:
     assert json.loads(run({}, "check", "--json", str(file)).stdout) == []
     (row,) = json.loads(run({}, "check", "--json", "--examples", str(file)).stdout)
     assert (row["kind"], row["response"]) == ("success", {"done": True})
-    file.write_text(file.read_text().replace("body.done", "body.completed"))
+    file.write_text(file.read_text().replace("success: done", "success: completed"))
     done = run({}, "check", str(file))
     assert done.returncode == 2
     assert f"{tmp_path}/one.json:1:" in done.stdout
