@@ -35,7 +35,7 @@ STARTS_WITHIN = timedelta(seconds=5)
 DRY_RUN_CALLS = 10
 """How many of the oldest calls `--dry-run` lists."""
 
-OLDEST_COLUMNS = ("call", "operation", "reason", "parked", "since", "failed alone")
+OLDEST_COLUMNS = ("call", "operation", "code", "parked", "since", "failed alone")
 
 
 def reprocess(
@@ -208,15 +208,12 @@ def _print_selection(selection: ParkedSelection, json_output: bool) -> None:
     if json_output:
         output.print_json({"total": total, "kinds": kinds, "oldest": oldest})
         return
-    for title, columns, rows in (
-        (
-            f"{output.counted(total, 'call')} would be reprocessed",
-            ("operation", "reason", "calls", "oldest"),
-            kinds,
-        ),
-        ("the oldest calls", OLDEST_COLUMNS, oldest),
-    ):
-        output.print_rows(rows, title, columns, as_json=False)
+    title = f"{output.counted(total, 'call')} would be reprocessed"
+    if not total:
+        output.say(title)
+        return
+    output.print_rows(kinds, title, ("operation", "code", "calls", "oldest"), as_json=False)
+    output.print_rows(oldest, "the oldest calls", OLDEST_COLUMNS, as_json=False)
 
 
 def _row(found: ParkedCount | ParkedCall) -> dict[str, Any]:
