@@ -21,12 +21,9 @@ from ackbridge.errors import EngineUnavailableError, InvalidRequestError, KeyReu
 from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import ExitCode, report
 
-from .call_files import UNFINISHED, RequestFile, ResultFile
+from .call_files import REFUSED, UNFINISHED, RequestFile, ResultFile
 from .connections import with_client
 from .options import Json, Operation, Provider, parse_duration
-
-REFUSED = "refused"
-"""The status of a request that is no call: nothing was sent."""
 
 RESULTS = ".results"
 """How the name of the file of results ends, beside that of the requests."""
@@ -67,12 +64,13 @@ def call_many(
     target = results or source.with_name(source.name + RESULTS)
     began = time.monotonic()
     with ResultFile(target) as written:
+        written.check(file)
         ended = with_client(
             lambda calls: _run(calls, file, written, total, in_flight, patience, not json_output),
             waits_by_itself=True,
         )
-        keys = {request.key for request in file}
-    counts = Counter(written.statuses.get(key, UNFINISHED) for key in keys)
+        statuses = {request.key: written.status(request) for request in file}
+    counts = Counter(statuses.values())
     _show(counts, ended, time.monotonic() - began, target, json_output)
     return _exit_code(counts)
 
@@ -92,16 +90,16 @@ async def _run(
     with output.call_progress(
         disable=not (shows_progress and output.console.is_terminal), transient=True
     ) as progress:
-        done = sum(status != UNFINISHED for status in results.statuses.values())
-        bar = progress.add_task("calls", total=total, completed=min(done, total))
+        done = len({request.key for request in file if results.is_finished(request)})
+        bar = progress.add_task("calls", total=total, completed=done)
         outcomes = calls.call_many(_unfinished(file, results, started), in_flight=in_flight)
         async for one in _while_they_end(outcomes, patience):
             _add(results, one)
             ended += 1
             del started[one.request.key]
             progress.advance(bar)
-    for key, request in started.items():
-        results.add(key, UNFINISHED, {"call_id": request.call_id})
+    for request in started.values():
+        results.add(request, UNFINISHED, {})
     return ended
 
 
@@ -109,7 +107,7 @@ def _unfinished(
     file: RequestFile, results: ResultFile, started: dict[str, CallRequest]
 ) -> Iterator[CallRequest]:
     for request in file:
-        if not results.is_finished(request.key) and request.key not in started:
+        if not results.is_finished(request) and request.key not in started:
             started[request.key] = request
             yield request
 
@@ -134,16 +132,16 @@ def _add(results: ResultFile, one: BulkOutcome) -> None:
     Raises:
         EngineUnavailableError: the engine does not answer.
     """
-    key, call_id, error = one.request.key, one.request.call_id, one.error
+    request, error = one.request, one.error
     if isinstance(error, EngineUnavailableError):
         raise error
     if one.outcome is None:
         is_refused = isinstance(error, InvalidRequestError | KeyReusedError)
         status = REFUSED if is_refused else UNFINISHED
-        results.add(key, status, {"call_id": call_id, "error": str(error)})
+        results.add(request, status, {"error": str(error)})
     else:
         document = one.outcome.masked().model_dump(mode="json", exclude_none=True)
-        results.add(key, str(document.pop("status")), document)
+        results.add(request, str(document.pop("status")), document)
 
 
 def _show(

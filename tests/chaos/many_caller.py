@@ -47,7 +47,7 @@ async def _serve(folder: Path) -> None:
                 asyncio.get_running_loop().call_later(AGAIN_AFTER, requests.put_nowait, one.request)
             else:
                 status, answer = _answer(one)
-                answers.add(one.request.key, status, answer)
+                answers.add(one.request, status, answer)
         await reading
 
 
@@ -55,7 +55,7 @@ async def _read(path: Path, answers: ResultFile, requests: asyncio.Queue[CallReq
     """Queue the requests of a file that have no answer yet, and those that are added to it."""
     async for line in lines_of(path):
         request = CallRequest.model_validate_json(line)
-        if not answers.is_finished(request.key):
+        if not answers.is_finished(request):
             requests.put_nowait(request)
 
 

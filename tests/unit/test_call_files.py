@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ackbridge.cli.call_files import RequestFile, ResultFile
+from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.wire import InvalidInputError
 
 COMMON = {"provider": "sandbox", "operation": "create_order"}
@@ -57,21 +58,43 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         RequestFile(tmp_path / "nothing.ndjson", COMMON).check()
 
 
+def call(key: str, payload: int = 1, operation: str = "create_order") -> CallRequest:
+    """A request with this key."""
+    return CallRequest(provider="sandbox", operation=operation, key=key, payload={"n": payload})
+
+
 def test_results_are_continued(tmp_path: Path) -> None:
     """What a killed run was writing is removed; the latest result of a key counts."""
     path = tmp_path / "results.ndjson"
     with ResultFile(path) as results:
-        results.add("a", "completed", {"response": {"id": "ä"}})
-        results.add("b", "pending", {})
-        results.add("c", "pending", {})
+        results.add(call("a"), "completed", {"response": {"id": "ä"}})
+        results.add(call("b"), "pending", {})
+        results.add(call("c"), "pending", {})
     with path.open("ab") as file:
         file.write(b'{"key": "d", "sta')
     with ResultFile(path) as results:
-        assert [results.is_finished(key) for key in "abcd"] == [True, False, False, False]
-        results.add("b", "failed", {})
+        assert [results.is_finished(call(key)) for key in "abcd"] == [True, False, False, False]
+        results.add(call("b"), "failed", {})
     with ResultFile(path) as results:
-        assert results.statuses == {"a": "completed", "b": "failed", "c": "pending"}
+        statuses = [results.status(call(key)) for key in "abc"]
+        assert statuses == ["completed", "failed", "pending"]
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_result_is_that_of_its_request(tmp_path: Path) -> None:
+    """Not of another operation with the same key, nor of a payload that was changed since."""
+    path = tmp_path / "results.ndjson"
+    with ResultFile(path) as results:
+        for key, status in (("a", "completed"), ("b", "refused"), ("c", "pending")):
+            results.add(call(key), status, {})
+    with ResultFile(path) as results:
+        assert not results.is_finished(call("a", operation="refund"))
+        assert not results.is_finished(call("b", payload=2))
+        line = '{{"key": "{}", "payload": {{"n": {}}}}}'
+        results.check(requests(tmp_path, line.format("a", 1), line.format("b", 2)))
+        changed = requests(tmp_path, line.format("c", 2), line.format("a", 2))
+        with pytest.raises(InvalidInputError, match=r"line 2: .* with another payload"):
+            results.check(changed)
 
 
 def test_two_runs_do_not_share_a_file(tmp_path: Path) -> None:

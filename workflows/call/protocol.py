@@ -160,7 +160,8 @@ class Preparation:
     async def _perform(self) -> Prepared:
         state, requests = self._state, self._state.operator_requests
         within, expires_at = steps.PREPARE_WITHIN, state.request.expires_at
-        if expires_at is not None:
+        # After that, who only follows another workflow still waits for its outcome.
+        if expires_at is not None and state.conductor is None:
             within = max(min(within, expires_at - self._host.now()), timedelta(seconds=1))
         return await self._host.perform(
             state.request.provider,

@@ -25,6 +25,7 @@ from ackbridge.contracts.steps import Asked, InboxMessages, StepFailure
 from tests.support.simulated_host import REQUEST, START, SimulatedHost, plan, response
 from workflows.call.protocol import CallProtocol
 from workflows.hosting.host import StepError
+from workflows.hosting.steps import PREPARE_WITHIN
 
 FAILED = ProviderMessage(kind=MessageKind.FAILURE, event_key="f-1", reason="no stock")
 RECONCILE = ReconcilePlan(every=timedelta(hours=1), within=timedelta(days=1))
@@ -209,3 +210,21 @@ async def test_what_no_worker_can_prepare_may_have_been_sent(
     host = SimulatedHost(planned(), prepare=[prepare])
     outcome = await host.protocol.run()
     assert (outcome.effect, outcome.code) == (effect, OutcomeCode.NOT_SENT)
+
+
+async def test_who_follows_another_workflow_waits_for_it_beyond_the_expiry() -> None:
+    """The call may be open for long; asking about it without a pause would fill the history."""
+    within: list[timedelta | None] = []
+
+    class Following(SimulatedHost):
+        async def perform(self, provider: str, step: Any, *more: Any) -> Any:
+            if step.name == names.PREPARE:
+                within.append(step.within)
+            return await super().perform(provider, step, *more)
+
+    elsewhere = StepError(StepFailure.HOSTED_ELSEWHERE, "bulk:1 conducts it", code="bulk:1")
+    request = REQUEST.model_copy(update={"expires_at": START})
+    answers = [elsewhere, elsewhere, Prepared(plan=planned(), taken_over=True)]
+    outcome = await Following(planned(), request, prepare=answers).protocol.run()
+    assert outcome.code is OutcomeCode.EXPIRED
+    assert within == [timedelta(seconds=1), PREPARE_WITHIN, PREPARE_WITHIN]
