@@ -365,7 +365,40 @@ def _error_text(document: Document) -> str | None:
     texts = [body.get("detail"), *_error_fields(body), body.get("title"), *_first_of_errors(body)]
     if _media_type(document) == "application/problem+json":
         texts.insert(1, body.get("title"))
-    return next((text for text in texts if isinstance(text, str) and text), None)
+    usual = next((text for text in texts if isinstance(text, str) and text), None)
+    return usual or _text_within(body, _MAX_ERROR_LEVELS)
+
+
+def _text_within(value: Any, levels: int) -> str | None:
+    """The first text about an error in what is unusual, such as a fault of SOAP."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, list) and value and levels:
+        return _text_within(value[0], levels - 1)
+    if not isinstance(value, dict) or not levels:
+        return None
+    fields = {name.lower().replace("_", ""): inner for name, inner in value.items()}
+    texts = (fields[name] for name in _ERROR_TEXTS if isinstance(fields.get(name), str))
+    inner = (_text_within(fields[name], levels - 1) for name in _AROUND_ERRORS if name in fields)
+    found = next(filter(None, (*texts, *inner)), None)
+    return found or _text_of_only_field(value, levels) or _text_of_fields(fields.get("errors"))
+
+
+def _text_of_only_field(value: Mapping[str, Any], levels: int) -> str | None:
+    """Within the root of XML, or an envelope."""
+    only = next(iter(value.values())) if len(value) == 1 else None
+    return _text_within(only, levels - 1) if isinstance(only, dict) else None
+
+
+def _text_of_fields(errors: Any) -> str | None:
+    """The first of the errors by field, as Rails and Shopify have them."""
+    if not isinstance(errors, dict):
+        return None
+    for name, said in errors.items():
+        first = said[0] if isinstance(said, list) and said else said
+        if isinstance(first, str) and first:
+            return f"{name}: {first}"
+    return None
 
 
 def _error_fields(body: Mapping[str, Any]) -> list[Any]:
@@ -382,6 +415,36 @@ def _first_of_errors(body: Mapping[str, Any]) -> list[Any]:
         return [first]
     return [first.get("detail"), first.get("message"), first.get("title")]
 
+
+_MAX_ERROR_LEVELS: Final = 8
+
+_ERROR_TEXTS: Final = (
+    "message",
+    "errormessage",
+    "errormsg",
+    "description",
+    "faultstring",
+    "msg",
+    "detail",
+    "reason",
+    "text",
+    "#text",
+    "title",
+)
+"""Fields with the text of an error, in lower case and without underscores."""
+
+_AROUND_ERRORS: Final = (
+    "error",
+    "errors",
+    "fault",
+    "detail",
+    "reason",
+    "text",
+    "errormessages",
+    "body",
+    "errorcodes",
+)
+"""Fields with an error inside, likewise."""
 
 _PLAIN_TYPES: Final = frozenset({"text/plain", "application/json"})
 

@@ -345,6 +345,26 @@ def test_a_receipt_can_report_a_failure(tmp_path: Path) -> None:
         ({"error": "a", "message": "b"}, "a"),
         ({"message": "b"}, "b"),
         ({"error": {"code": 1}}, None),
+        ({"Message": "of AWS"}, "of AWS"),
+        ({"error_code": "X", "error_message": "of Plaid"}, "of Plaid"),
+        ({"detail": [{"loc": ["body"], "msg": "of FastAPI"}]}, "of FastAPI"),
+        ({"errors": {"base": [], "amount": ["is too small"]}}, "amount: is too small"),
+        ({"errors": {"amount": ["is too small"]}}, "amount: is too small"),
+        ({"Fault": {"Error": [{"Message": "of QuickBooks", "code": "1"}]}}, "of QuickBooks"),
+        ({"error": {"code": "BAD", "description": "of Razorpay"}}, "of Razorpay"),
+        ({"error_code": "X", "error_messages": ["of Klarna"]}, "of Klarna"),
+        ({"Error": {"Code": "C", "Message": "of S3"}}, "of S3"),
+        ({"Envelope": {"Body": {"Fault": {"faultcode": "c", "faultstring": "1.1"}}}}, "1.1"),
+        (
+            {
+                "Envelope": {
+                    "Body": {"Fault": {"Reason": {"Text": {"@lang": "en", "#text": "1.2"}}}}
+                }
+            },
+            "1.2",
+        ),
+        ({"status": "rejected"}, None),
+        ({"errors": {}, "error": {}, "detail": 7}, None),
         ("text", None),
         (None, None),
     ],
