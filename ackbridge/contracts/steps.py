@@ -40,6 +40,7 @@ class FailedAttempt(Wire):
         reached: whether the provider may have got it.
         again_after: how long to wait before another try; None when there shall be none.
         code: the provider's own code of a refusal.
+        throttled: it answered 408, 425 or 429, which is no failure for the breaker.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class FailedAttempt(Wire):
     reached: bool = False
     code: str | None = None
     again_after: timedelta | None = None
+    throttled: bool = False
 
 
 class ReconsiderStep(Wire):
@@ -434,8 +436,10 @@ class FailureDetails(Wire):
         attempt: which attempt of the activity it was, from 1.
         reached: whether the provider may have got the request.
         code: the provider's own code of a refusal.
+        throttled: as in `FailedAttempt`.
     """
 
     attempt: int = 1
     reached: bool = False
     code: str | None = None
+    throttled: bool = False

@@ -126,6 +126,7 @@ class Classification:
             delay=retry_delay(attempt, self.retry_after, maximum=maximum),
             code=self.code,
             made=made,
+            throttled=self.throttled,
         )
 
 
@@ -182,6 +183,7 @@ def activity_failure(
     delay: timedelta | None = None,
     code: str | None = None,
     made: int | None = None,
+    throttled: bool = False,
 ) -> ApplicationError:
     """The failure of the running activity, with everything the workflow decides by.
 
@@ -190,11 +192,12 @@ def activity_failure(
         delay: before the next attempt; None for `retry_delay`.
         code: the provider's own code of a refusal.
         made: the attempts that it has made; None: as many as the engine has started.
+        throttled: as in `RetryableError`.
     """
     attempt = activity.info().attempt if made is None else made
     return ApplicationError(
         reason,
-        FailureDetails(attempt=attempt, reached=reached, code=code),
+        FailureDetails(attempt=attempt, reached=reached, code=code, throttled=throttled),
         type=kind,
         non_retryable=final,
         next_retry_delay=None if final else delay or retry_delay(attempt),
@@ -211,6 +214,7 @@ def failed_attempt(error: ApplicationError) -> FailedAttempt:
         reason=error.message,
         reached=details.reached,
         code=details.code,
+        throttled=details.throttled,
         again_after=None if error.non_retryable else error.next_retry_delay or timedelta(0),
     )
 

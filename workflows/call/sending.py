@@ -235,7 +235,7 @@ class Sending:
         self._state.last_error = error.reason
         if error.attempts and error.kind in (StepFailure.REFUSED, StepFailure.UNREADABLE):
             self._state.cycles.count(answered=True)
-        elif error.attempts and error.kind == StepFailure.NO_RECEIPT:
+        elif error.attempts and error.kind == StepFailure.NO_RECEIPT and not error.throttled:
             self._state.cycles.count(failed=True)
         if error.reached:
             cycle.mark_sent(self._host.now())

@@ -42,6 +42,7 @@ def from_attempt(attempt: FailedAttempt) -> StepError:
         reached=attempt.reached,
         code=attempt.code,
         retry_after=attempt.again_after,
+        throttled=attempt.throttled,
     )
 
 
@@ -79,6 +80,7 @@ def _from_activity(error: ApplicationError) -> StepError:
         reached=details.reached,
         code=details.code,
         retry_after=None if error.non_retryable else error.next_retry_delay or timedelta(0),
+        throttled=details.throttled,
     )
 
 

@@ -98,6 +98,7 @@ class StepError(Exception):
         reached: whether the provider may have got the request.
         code: the provider's own code of a refusal.
         retry_after: how long to wait before another attempt, if one makes sense.
+        throttled: as in `FailedAttempt`.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class StepError(Exception):
         reached: bool = False,
         code: str | None = None,
         retry_after: timedelta | None = None,
+        throttled: bool = False,
     ) -> None:
         self.kind = kind
         self.reason = reason
@@ -116,6 +118,7 @@ class StepError(Exception):
         self.reached = reached
         self.code = code
         self.retry_after = retry_after
+        self.throttled = throttled
         super().__init__(f"{kind}: {reason}")
 
 

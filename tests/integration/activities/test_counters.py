@@ -153,7 +153,11 @@ async def test_the_breaker_counts_each_call_once(
     for sent, expected in ((repeated, again), (step, first)):
         world.script.says({"id": "r-1"}, status)
         run = attempt().run(Send(world.deps).send, sent)
-        await (run if status == 200 else failed(run))
+        if status == 200:
+            await run
+        else:
+            (details,) = (await failed(run)).details
+            assert details.throttled is (status == 429)
         assert await judged(world) == expected
 
 

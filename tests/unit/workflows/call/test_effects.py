@@ -469,6 +469,16 @@ async def test_a_lost_first_attempt_is_retried_under_its_key() -> None:
     assert [(step.tried, step.reached) for step in host.steps(names.SEND)] == [(1, True), (2, True)]
 
 
+async def test_an_attempt_that_is_throttled_is_no_failure_for_the_breaker() -> None:
+    """The first one that fails after it still counts."""
+    slow = FailedAttempt(
+        kind=StepFailure.NO_RECEIPT, reason="429", again_after=RETRY, throttled=True
+    )
+    host = SimulatedHost(plan(), prepare=[Prepared(plan=plan(), sent=slow)], send=[LOST])
+    await host.protocol.run()
+    assert [step.failed for step in host.steps(names.SEND)] == [False, True]
+
+
 async def test_a_synchronous_call_asks_nobody_and_waits_for_nothing() -> None:
     """There is no inbox and no deadline."""
     host = SimulatedHost(plan(mode=ResponseMode.SYNC, acknowledge=None), send=[LOST, REFUSED])
