@@ -299,6 +299,10 @@ class BulkCalls:
         """Cancel each call; those that have ended say that it comes too late."""
         by = Cancel(by="Temporal", reason="the workflow was cancelled")
         for call in self._calls.values():
+            if call.is_leaving and call.moved_to is None:
+                # Its state has been passed on already.
+                call.waiting.append((names.CANCEL, (by.model_dump(),)))
+                continue
             call.protocol.cancel(by)
             call.host.touch()
         self._audit.record(names.CANCEL_WORKFLOW, (by.model_dump(),))
@@ -308,7 +312,8 @@ class BulkCalls:
         ends, size = list[CallEnd](), 0
         for end in self._ends:
             size += _size(end)
-            if size > MAX_RESULT_BYTES and end.outcome is not None:
+            if size > MAX_RESULT_BYTES and _is_recorded(end.outcome):
+                size -= _size(end)
                 # It finds the outcome in the ledger, as does one that runs already.
                 with contextlib.suppress(WorkflowAlreadyStartedError):
                     await _start_call(self._calls[end.call_id].request, None)
@@ -524,6 +529,11 @@ _HANDLERS: Mapping[str, tuple[type[Wire], Callable[[CallProtocol, Any], None]]] 
 def _size(end: CallEnd) -> int:
     """Bytes of JSON."""
     return len(end.model_dump_json().encode())
+
+
+def _is_recorded(outcome: CallOutcome | None) -> bool:
+    """Whether the ledger has it for certain: not what could not be prepared, and is small."""
+    return outcome is not None and (outcome.response is not None or outcome.receipt is not None)
 
 
 def _addressed(arguments: Arguments) -> tuple[str, Arguments]:

@@ -18,6 +18,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from ackbridge.catalog.catalog import configured_flags
 from ackbridge.client.bulk import BulkOutcome
 from ackbridge.client.calls import AckbridgeClient
+from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
@@ -37,6 +38,7 @@ from tests.integration.api.conftest import api_of
 from tests.support.stage import Stage, edited_integrations, set_up
 from tests.unit.api.test_requests import problem_of
 from workflows.bulk import host as bulk_host
+from workflows.bulk import workflow as bulk_workflow
 
 PATIENCE = timedelta(seconds=60)
 
@@ -318,3 +320,38 @@ async def test_steering_reaches_the_workflow_that_conducts_the_call(stage: Stage
     with pytest.raises(CallCancelledError) as own:
         await stage.calls.call(cancelled.call_id).outcome(PATIENCE)
     assert own.value.outcome.cancelled == _outcome(ended, cancelled).cancelled
+
+
+async def test_outcomes_that_do_not_fit_are_found_in_the_ledger(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a workflow that follows the call already, too; what the ledger does not have stays."""
+    monkeypatch.setattr(bulk_workflow, "MAX_RESULT_BYTES", 100)
+    slow = stage.request(delay_ms=700)
+    expired = stage.request().model_copy(update={"expires_at": utc_now() - timedelta(hours=1)})
+    handle = await stage.start_host([slow, expired])
+    await _until_sent(stage, slow)
+    follower = await _start_single(stage, slow)
+    ends = {end["call_id"]: end for end in (await handle.result())["ends"]}
+    assert ends[slow.call_id]["moved_to"] == slow.call_id
+    assert ends[expired.call_id]["outcome"]["code"] == "expired"
+    assert CallOutcome.model_validate(await follower.result()).response is not None
+    assert await _is_done_once(stage, slow)
+    assert await stage.seen(expired.call_id, "request") == []
+
+
+async def test_a_native_cancellation_that_is_late_changes_no_outcome(stage: Stage) -> None:
+    """What has its response is acknowledged all the same; its neighbour is cancelled."""
+    answered, silent = stage.request(acknowledgement_failures=2), stage.request(stuck=True)
+    handle = await stage.start_host([answered, silent])
+    call_id = answered.call_id
+    argument = {"call_id": call_id, "timeout": "1m"}
+    status = await handle.execute_update(names.AWAIT_OUTCOME, argument)
+    assert status["outcome"]["acknowledgement_owed"]
+    await _until_sent(stage, silent)
+    await handle.cancel()
+    ends = {end["call_id"]: end for end in (await handle.result())["ends"]}
+    assert ends[call_id]["outcome"]["status"] == "completed"
+    assert ends[silent.call_id]["outcome"]["status"] == "cancelled"
+    assert await _is_done_once(stage, answered)
+    assert await stage.acknowledged(silent.call_id) == ["failed"]
