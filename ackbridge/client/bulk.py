@@ -331,6 +331,11 @@ async def _last_ends(handle: WorkflowHandle[Any, Any], after: int) -> CallEnds:
         ends = CallEnds.model_validate(await handle.result())
     except WorkflowFailureError as error:
         raise CallError(f"{handle.id}: {error.cause}") from None
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        # Not an engine that is away: the others' outcomes can be had.
+        raise CallError(f"{handle.id}: it was deleted") from None
     return CallEnds(ends=ends.ends[after:])
 
 

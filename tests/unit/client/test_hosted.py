@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.client.bulk import BulkLane
+from ackbridge.errors import CallError
 
 
 class NeverAnswers:
@@ -34,3 +36,23 @@ async def test_a_cancelled_task_does_not_ask_again() -> None:
     async with asyncio.timeout(2):
         with pytest.raises(asyncio.CancelledError):
             await asking
+
+
+class Deleted:
+    """A handle of a workflow that the engine does not know any more."""
+
+    id = "bulk:1"
+
+    async def start_update(self, *_: Any, **__: Any) -> Any:
+        raise RPCError("not found", RPCStatusCode.NOT_FOUND, b"")
+
+    async def result(self) -> Any:
+        raise RPCError("not found", RPCStatusCode.NOT_FOUND, b"")
+
+
+async def test_a_host_that_was_deleted_is_no_engine_that_is_away() -> None:
+    """`call-many` would give up all other calls for that."""
+    nobody: Any = None
+    handle: Any = Deleted()
+    with pytest.raises(CallError, match="bulk:1: it was deleted"):
+        await BulkLane(nobody, nobody)._take_ends(handle, 0, lambda: None)
