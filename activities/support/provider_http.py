@@ -402,7 +402,7 @@ def _decoded(body: bytes, content_type: str, *, is_json: bool) -> str | None:
     for charset in (named, "utf-8", *(("windows-1252",) if is_unnamed_text else ())):
         try:
             is_known = codecs.lookup(charset).name not in NO_CHARSETS
-            if is_known and not is_impossible(charset, body):
+            if is_known and (charset == "utf-8" or not is_impossible(charset, body)):
                 return body.decode(charset)
         except (UnicodeError, LookupError):
             continue
