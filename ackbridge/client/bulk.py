@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections import deque
 from collections.abc import (
@@ -28,6 +29,7 @@ from temporalio.client import (
     WorkflowUpdateStage,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import names
@@ -48,6 +50,8 @@ from ackbridge.temporal.connect import (
 )
 
 from .hosted import HostFinder, raise_if_cancelled, rejection_error
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -272,6 +276,9 @@ class BulkLane:
                 return ends  # noqa: TRY300 -- an else would be further from what it returns
             except WorkflowUpdateFailedError:
                 return await _last_ends(handle, after)
+            except WorkflowAlreadyStartedError:
+                # The engine has stored this host, and its first answer was lost.
+                continue
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
                     return await _last_ends(handle, after)
@@ -421,6 +428,11 @@ class CallMany:
             outcome = await self._outcome(request, end)
         except AckbridgeError as error:
             outcome = BulkOutcome(request, error=error)
+        except Exception as error:
+            # Whatever it is, the request must not go missing among many.
+            log.exception("%s: its outcome was not collected", request.call_id)
+            unexpected = CallError(f"unexpected error: {type(error).__name__}")
+            outcome = BulkOutcome(request, error=unexpected)
         self._moved -= not is_counted
         self._ended.put_nowait((outcome, is_counted))
 
