@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import AwareDatetime
@@ -18,6 +18,7 @@ from ackbridge.client.queues import QueueStatus, describe_queue
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.batches import QUARANTINE_AFTER
+from ackbridge.contracts.breaker import BreakerStatus
 from ackbridge.contracts.control import ControlSnapshot
 from ackbridge.contracts.wire import Wire
 from ackbridge.errors import AckbridgeError, UnknownNameError
@@ -73,6 +74,7 @@ class QueueView(Wire):
             empty where it does not answer.
         problem: why the engine's part is missing.
         breaker: of the provider; None: unknown.
+        breakers: by operation, those that decide about it and are not closed.
         counts: of all calls that wait, by the ledger.
         calls: the oldest of them, calls in quarantine first.
     """
@@ -81,6 +83,7 @@ class QueueView(Wire):
     queues: tuple[QueueStatus, ...] = ()
     problem: str | None = None
     breaker: str | None = None
+    breakers: Mapping[str, str] = {}
     counts: tuple[HeldBackCount, ...] = ()
     calls: tuple[HeldBack, ...] = ()
 
@@ -124,7 +127,7 @@ async def read_queue(ledger: Ledger, provider: str, limit: int) -> QueueView:
     """
     view = await _engine_view(provider)
     if view.breaker is None and (stored := await ledger.controls.latest(provider)):
-        view = view.model_copy(update={"breaker": _describe_breaker(stored)})
+        view = view.model_copy(update=_breakers(stored))
     parked = await ledger.batches.count_waiting(provider)
     counts = [
         HeldBackCount(waits_for=_waits_for(*kind), code=kind[0], calls=calls, oldest=oldest)
@@ -154,12 +157,18 @@ async def _engine_view(provider: str) -> QueueView:
         raise
     except AckbridgeError as error:
         return QueueView(provider=provider, problem=str(error).splitlines()[0])
-    breaker = _describe_breaker(snapshot) if snapshot is not None else None
-    return QueueView(provider=provider, queues=tuple(queues), breaker=breaker)
+    view = QueueView(provider=provider, queues=tuple(queues))
+    return view if snapshot is None else view.model_copy(update=_breakers(snapshot))
 
 
-def _describe_breaker(snapshot: ControlSnapshot) -> str:
-    breaker = snapshot.breaker
+def _breakers(snapshot: ControlSnapshot) -> dict[str, Any]:
+    """The fields `breaker` and `breakers`."""
+    failing = sorted(snapshot.failing_operations)
+    own = {name: _describe_breaker(snapshot.breakers[name]) for name in failing}
+    return {"breaker": _describe_breaker(snapshot.breaker), "breakers": own}
+
+
+def _describe_breaker(breaker: BreakerStatus) -> str:
     held = f", held by {breaker.forced_by}" if breaker.forced_by else ""
     return f"{breaker.state.replace('_', ' ')}{held}: {breaker.reason}"
 
@@ -202,6 +211,8 @@ def _parts(view: QueueView, now: datetime) -> Iterator[RenderableType]:
         yield Text("No worker polls a queue in which requests wait.")
     if view.breaker is not None:
         yield Text(f"breaker of {view.provider}: {view.breaker}")
+    for operation, breaker in view.breakers.items():
+        yield Text(f"breaker of {view.provider}.{operation}: {breaker}")
     if not view.counts:
         yield Text("No calls are held back.")
         return

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from ackbridge.cli.queue import HeldBack, HeldBackCount, QueueView, render
+from ackbridge.cli.queue import HeldBack, HeldBackCount, QueueView, _breakers, render
 from ackbridge.client.queues import QueueStatus, time_to_empty
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus
+from ackbridge.contracts.control import ControlSnapshot, IntegrationFlags
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -47,7 +49,8 @@ def test_fits_into_80_columns() -> None:
     view = QueueView(
         provider="provider",
         queues=(sends, sends.model_copy(update={"limit": 0})),
-        breaker="open: 10 of 20 calls failed within 30 s; pause of 30 s",
+        breaker="closed: no failures",
+        breakers={"pay": "open: 10 of 20 calls failed within 30 s; pause of 30 s"},
         counts=(
             HeldBackCount(waits_for="breaker", code="breaker_open", calls=40, oldest=AT),
             HeldBackCount(waits_for="lease", calls=2, oldest=AT),
@@ -64,6 +67,7 @@ def test_fits_into_80_columns() -> None:
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
     for text in ("12345", "in 7 h", "stopped", "42 calls are held back", "provider.pay.1"):
         assert text in shown
+    assert "breaker of provider.pay: open: 10 of 20" in shown
     assert "No worker polls a queue in which requests wait." in shown
     assert "and 40 more: --limit 42" in shown
 
@@ -75,3 +79,15 @@ def test_nothing_waits_and_the_engine_is_away() -> None:
         console.print(render(QueueView(provider="acme", problem="no engine at localhost:7233")))
     assert "not known: no engine" in capture.get()
     assert "No calls are held back." in capture.get()
+
+
+def test_breakers_of_operations_are_shown() -> None:
+    """Calls that wait for one were listed below a breaker of the provider that is closed."""
+    snapshot = ControlSnapshot.initial("acme", IntegrationFlags(), AT)
+    open_since = BreakerStatus.initial(AT).model_copy(
+        update={"state": BreakerState.OPEN, "reason": "10 of 20 calls failed"}
+    )
+    breakers = {"pay": open_since, "ask": BreakerStatus.initial(AT)}
+    shown = _breakers(snapshot.model_copy(update={"breakers": breakers}))
+    assert shown["breaker"].startswith("closed")
+    assert shown["breakers"] == {"pay": "open: 10 of 20 calls failed"}
