@@ -58,6 +58,9 @@ COUNTERS: Final[Mapping[Count, tuple[str, str]]] = {
     Count.CALLS_FAILED: (_CALLS, "failed"),
     Count.CALLS_RESPONDED: (_CALLS, "responded"),
     Count.CALLS_SILENT: (_CALLS, "silent"),
+    Count.CALLS_HEARD: (_CALLS, "heard"),
+    Count.CALLS_FAILED_OVERTAKEN: (_CALLS, "failed_overtaken"),
+    Count.CALLS_SILENT_OVERTAKEN: (_CALLS, "silent_overtaken"),
     Count.OWN_ERRORS: (_OURS, ""),
 }
 """The counter that exports each `Count`, and its `outcome` label; "" for none."""
