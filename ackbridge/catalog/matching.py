@@ -385,9 +385,12 @@ def _text_within(value: Any, levels: int) -> str | None:
 
 
 def _text_of_only_field(value: Mapping[str, Any], levels: int) -> str | None:
-    """Within the root of XML, or an envelope."""
-    only = next(iter(value.values())) if len(value) == 1 else None
-    return _text_within(only, levels - 1) if isinstance(only, dict) else None
+    """Within the root of XML, or an envelope; the texts of an order, say, explain no refusal."""
+    if len(value) != 1:
+        return None
+    ((name, only),) = value.items()
+    is_envelope = isinstance(only, dict) and _ENVELOPE.search(name) is not None
+    return _text_within(only, levels - 1) if is_envelope else None
 
 
 def _text_of_fields(errors: Any) -> str | None:
@@ -417,6 +420,11 @@ def _first_of_errors(body: Mapping[str, Any]) -> list[Any]:
 
 
 _MAX_ERROR_LEVELS: Final = 8
+
+_ENVELOPE: Final = re.compile(
+    "envelope|error|exception|failure|fault|problem|reply|respon|result|status", re.IGNORECASE
+)
+"""In the name of an only field that has the error inside."""
 
 _ERROR_TEXTS: Final = (
     "message",

@@ -354,6 +354,8 @@ def test_a_receipt_can_report_a_failure(tmp_path: Path) -> None:
         ({"error": {"code": "BAD", "description": "of Razorpay"}}, "of Razorpay"),
         ({"error_code": "X", "error_messages": ["of Klarna"]}, "of Klarna"),
         ({"Error": {"Code": "C", "Message": "of S3"}}, "of S3"),
+        ({"ErrorResponse": {"Error": {"Message": "of SQS"}, "RequestId": "r"}}, "of SQS"),
+        ({"order": {"id": 1, "description": "A book", "message": "Happy birthday"}}, None),
         ({"Envelope": {"Body": {"Fault": {"faultcode": "c", "faultstring": "1.1"}}}}, "1.1"),
         (
             {
