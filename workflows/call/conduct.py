@@ -49,8 +49,8 @@ LONGEST_RECHECK = timedelta(hours=1)
 """How often a call that is parked because its provider's control could not be read looks again."""
 
 BUSY_AFTER = timedelta(seconds=1)
-"""A workflow that is told of a deadline so much later is busy: answers may be on their way to
-it, so that a silence counts only with what follows the look for them."""
+"""How late a timer may fire. Later than that, the worker or the engine is overloaded, and the
+response may be queued already: the silence counts with the step after the look for it."""
 
 PARK_UNKNOWN = "unknown"
 """In `Plan.park`: every end with unknown effect."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 
 from ackbridge.contracts import names
@@ -11,6 +12,7 @@ from ackbridge.contracts.plan import OnFailure
 from ackbridge.contracts.signals import ForceAck
 from ackbridge.contracts.steps import CycleEnd, RecordStep, Sent
 from tests.support.simulated_host import START, SimulatedHost, plan, response
+from workflows.hosting.host import Condition
 
 
 def seconds(number: float) -> timedelta:
@@ -83,6 +85,28 @@ async def test_timeouts_and_failures_are_reported_once() -> None:
     assert set(names_of(host)) <= {
         *(names.PREPARE, names.SEND, names.LOOK_INBOX, names.ACKNOWLEDGE, names.CONCLUDE),
     }
+
+
+class Overloaded(SimulatedHost):
+    """Its timers fire two seconds late."""
+
+    async def wait(self, condition: Condition, until: datetime | None, summary: str = "") -> bool:
+        has_timer = until is not None and until > self._now
+        is_true = await super().wait(condition, until, summary)
+        if has_timer and not is_true:
+            self._now += timedelta(seconds=2)
+        return is_true
+
+
+async def test_an_overloaded_workflow_counts_a_silence_after_its_look() -> None:
+    """Answers may wait for it: with the step that follows, and once."""
+    host = Overloaded(plan(cycles=1, on_failure=OnFailure.FAIL))
+    async with asyncio.timeout(10):
+        await host.protocol.run()
+    (timeout,) = ends(host)
+    assert timeout.silent
+    steps = [name for name, step in host.performed if getattr(step, "silence", None)]
+    assert steps == []
 
 
 def names_of(host: SimulatedHost) -> list[str]:
